@@ -2,6 +2,7 @@
 
 import math
 
+import numpy as np
 import pytest
 import torch
 
@@ -73,3 +74,16 @@ def test_facts_of_graphs_and_their_model():
     facts = Rings().facts()
     assert (facts.kind, facts.item, facts.levels) == ("graph", "graph", None)
     assert choose(facts).model.name == "graph-flow"
+
+
+def test_graphs_of_all_sizes_are_fitted_by_maximum_likelihood():
+    random, sizes = np.random.default_rng(0), np.array([1, 9] * 100)
+    own = np.repeat(np.where(sizes == 1, 1.0, -1.0), sizes)
+    items = lk.data.GraphItems((own + 0.1 * random.normal(size=len(own)))[:, None], sizes)
+    flow = lk.Flow(lk.Normal((1,), trainable=True), lk.transforms.Identity()).double()
+    source = lk.data.GraphSource("sizes", {"train": items, "validation": items})
+    course = fit(flow, source, steps=400, lr=3e-2, batch_size=50)
+    nodes = items.x[:, 0]
+    assert flow.base.loc.item() == pytest.approx(nodes.mean(), abs=0.02)
+    assert flow.base.log_scale.exp().item() == pytest.approx(nodes.std(), abs=0.02)
+    assert course.best.validation_nats == max(point.validation_nats for point in course.points)

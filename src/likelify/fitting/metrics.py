@@ -41,6 +41,21 @@ def bits_per_dim(log_prob: Tensor, dims: Tensor | int) -> Tensor:
     return -log_prob / (dims.to(double) * math.log(2)).to(log_prob)
 
 
+def mean_dims(dims: Tensor) -> Tensor:
+    """Return the mean number of elements of items: graphs of all sizes are divided by the same.
+
+    So that their mean is that of log-likelihoods in nats in another unit, and is largest where that is.
+
+    Args:
+        dims: of each item, `(items,)`.
+
+    Example:
+        >>> mean_dims(torch.tensor([2, 6])).item()
+        4.0
+    """
+    return dims.to(torch.float64 if dims.device.type != "mps" else torch.float32).mean()
+
+
 def gap_draws(iw_samples: int) -> tuple[int, ...]:
     """Return the numbers of draws at which a gap is measured: a sixteenth, a quarter and all of those for weighting.
 

@@ -11,7 +11,7 @@ from likelify.distributions import CentredNormal
 from likelify.door import admit
 from likelify.errors import UnsupportedError
 from likelify.fitting.mapped import log_likelihoods
-from likelify.fitting.metrics import bits_per_dim
+from likelify.fitting.metrics import bits_per_dim, mean_dims
 from likelify.fitting.process import OneProcess
 from likelify.fitting.settings import FitSettings
 from likelify.flows import Flow
@@ -47,7 +47,8 @@ class Objective(nn.Module):
     def forward(self, batch: Batch) -> tuple[Tensor, Tensor]:
         """Draw the noise once; return the mean over the items in bits per dimension, and in nats without gradient.
 
-        Of flow matching it is the loss of an element, and again that, without gradient.
+        Graphs of all sizes are divided by the same mean size, so that what is maximised is their likelihood. Of flow
+        matching it is the loss of an element, and again that, without gradient.
         """
         if self.matches:
             x, context, _ = admit(self.flow, batch.x, batch.context(conditional=self.conditional))
@@ -55,7 +56,7 @@ class Objective(nn.Module):
             loss = batch.mean(losses / batch.dims().to(losses))
             return loss, loss.detach()
         nats = log_likelihoods(self.flow, batch, batch.context(conditional=self.conditional))
-        return batch.mean(bits_per_dim(nats, batch.dims())), batch.mean(nats.detach())
+        return batch.mean(bits_per_dim(nats, mean_dims(batch.dims()))), batch.mean(nats.detach())
 
 
 def build_optimizer(flow: Flow, settings: FitSettings) -> torch.optim.Optimizer:

@@ -9,7 +9,7 @@ from torch import Tensor
 from likelify.data import Batch
 from likelify.fitting.figures import Truncation
 from likelify.fitting.mapped import log_likelihoods
-from likelify.fitting.metrics import bits_per_dim
+from likelify.fitting.metrics import bits_per_dim, mean_dims
 from likelify.flows import Flow
 from likelify.linalg.bounds import widest
 from likelify.linalg.expm import Action, applied
@@ -42,7 +42,7 @@ def measure_truncation(
     Returns:
         None if no exponential was computed to another tolerance, as in a float format with a looser one.
     """
-    context, dims = batch.context(conditional=conditional), batch.dims()
+    context, dims = batch.context(conditional=conditional), mean_dims(batch.dims())
     # Of a batch that a layer maps first the gradient at the value is wanted too.
     x = batch.x.detach().requires_grad_() if batch.x.is_floating_point() else batch.x
     batch = replace(batch, x=x)
@@ -56,7 +56,7 @@ def measure_truncation(
     nats, bits = batch.mean(loose), batch.mean(bits_per_dim(loose, dims))
     log_det = sum(_log_det_error(action, batch, context) for action, _ in found)
     value, value_bits = _value_error(found, nats), _value_error(found, bits)
-    log_det_bits = log_det / (float(widest(dims).mean()) * math.log(2))
+    log_det_bits = log_det / (float(dims) * math.log(2))
     return Truncation(
         exp_tol=exp_tol,
         exponentials=len(found),

@@ -15,7 +15,7 @@ from likelify.data import Batch, Source
 from likelify.errors import DataError
 from likelify.fitting.feeding import at_once, by_weight, in_order
 from likelify.fitting.mapped import MappedRows, can_map, log_likelihoods
-from likelify.fitting.metrics import bits_per_dim
+from likelify.fitting.metrics import bits_per_dim, mean_dims
 from likelify.fitting.process import OneProcess
 from likelify.fitting.settings import FitSettings
 from likelify.flows import Flow
@@ -107,7 +107,7 @@ class Validation:
         self._limit = None
         parts = {number: part for share in shares for number, part in share.parts.items()}
         nats, dims, weights = (torch.cat([parts[number][which] for number in sorted(parts)]) for which in range(3))
-        return _mean(bits_per_dim(nats, dims), weights), _mean(nats, weights)
+        return _mean(bits_per_dim(nats, mean_dims(dims)), weights), _mean(nats, weights)
 
     def _measured(self, flow: Flow) -> list[_Share]:
         """Return what each process has measured of its batches, all of them or as many as had the time."""
