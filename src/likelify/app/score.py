@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING, Any, Literal
 from rich.table import Table
 
 from likelify.app.progress import ItemProgress, share_done
-from likelify.app.show import HEAVY_SHARE, console, print_table
+from likelify.app.show import console, print_table
 from likelify.app.signals import ended_like_ctrl_c
 from likelify.data import Facts, SplitName
 from likelify.errors import ConfigError
 from likelify.fitting.ending import warn_unless_ended
-from likelify.fitting.figures import Unit
+from likelify.fitting.figures import HEAVY_SHARE, Unit
 from likelify.fitting.files import make_folder, refuse_taken, write_atomically
 from likelify.fitting.run import CONFIG, Run
 

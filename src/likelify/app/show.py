@@ -19,13 +19,11 @@ from rich.text import Text
 from likelify.data import Facts, Source
 from likelify.data.describing import kind_of, values_of
 from likelify.errors import LikelifyWarning, printable
-from likelify.fitting.figures import Evaluation, Figure, Unit
+from likelify.fitting.figures import HEAVY_SHARE, Evaluation, Figure, Unit
 
 if TYPE_CHECKING:
     from likelify.fitting.choose import Choice
 
-# Share of items above which heavy tails are worth a warning.
-HEAVY_SHARE = 0.05
 # Standard errors by which a difference is one.
 CLEAR = 2.0
 # Of the columns of a table, how many are shown.

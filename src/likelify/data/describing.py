@@ -77,7 +77,8 @@ def _end(column: ColumnSchema, value: float) -> str:
 
 def _steps(column: ColumnSchema) -> str:
     if column.kind == "date":
-        return f"in {column.unit}s" if column.rest == "steps" else "parts of a second"
+        whole = column.unit if column.step in (None, 1) else f"steps of {column.step:.10g} {column.unit}"
+        return f"in {whole}s" if column.rest == "steps" else "parts of a second"
     if column.rest == "steps" and column.step == 1:
         return "whole"
     if column.step is None:

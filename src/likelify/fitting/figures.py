@@ -33,6 +33,10 @@ Reason = Literal["running", "finished", "time is up", "stopped early", "interrup
 UNENDED: tuple[Reason, ...] = ("running", "interrupted")
 
 
+# Share of items above which heavy tails of their importance weights are worth a warning.
+HEAVY_SHARE = 0.05
+
+
 @dataclass(frozen=True)
 class Unit:
     """The unit in which the likelihoods of some kind of data are usually compared.

@@ -305,7 +305,7 @@ class Run(Draws):
         Args:
             file: to write; by default `report.html` in the run.
             source: the data that the run was fitted to, if they are open already.
-            force: replace a file that exists; the report of the run is made again in any case.
+            force: replace a file that exists; the report of the run is made again while its data are there.
 
         Raises:
             ConfigError: if the file has another ending than `.html`, or exists.

@@ -274,6 +274,9 @@ def _pair(
 
 
 def _set_axis(axis: Any, column: ColumnSchema) -> None:
+    if column.kind == "boolean":
+        axis.set_ticks((0, 1), ("false", "true"))
+        return
     if column.categories is None:
         set_ticks(axis, column, 3)
         axis.offsetText.set_fontsize(6)
@@ -285,8 +288,8 @@ def _set_axis(axis: Any, column: ColumnSchema) -> None:
 
 
 def _beside(values: np.ndarray, column: ColumnSchema, seed: int) -> np.ndarray:
-    """Return values, those of a word beside one another."""
-    if column.categories is None:
+    """Return values, those of a word or of a truth value beside one another."""
+    if column.categories is None and column.kind != "boolean":
         return on_axis(values, column)
     return values + np.random.default_rng(seed).uniform(-JITTER, JITTER, len(values))
 

@@ -9,7 +9,7 @@ from likelify.app import cli
 from likelify.app import fit as command
 from likelify.data import SourceOptions, open_source
 from likelify.fitting.choose import choose
-from likelify.fitting.report.sections.settings import fit_command
+from likelify.fitting.report.sections.settings import fit_command, read_settings
 from likelify.fitting.settings import RunConfig
 from likelify.fitting.sources import DataChoice, chosen
 from tests.fitting.toys import stripes, tiny_config
@@ -47,12 +47,8 @@ def again(words, monkeypatch):
 def test_the_command_leads_to_the_same_settings(words, monkeypatch):
     config = config_of(open_source("digits"), **words)
     found = again(shlex.split(fit_command(config)), monkeypatch)
-    assert (found.model, found.fit, found.conditional, found.data) == (
-        config.model,
-        config.fit,
-        config.conditional,
-        config.data,
-    )
+    assert read_settings(found.model) == read_settings(config.model)
+    assert (found.fit, found.conditional, found.data) == (config.fit, config.conditional, config.data)
 
 
 def test_the_command_opens_the_data_as_they_were(tmp_path, monkeypatch):

@@ -292,7 +292,7 @@ def gaussian(split: Split) -> Baseline:
 
     best, shrinkage = max((float(nats(validation, each).mean()), each) for each in SHRINKAGE)
     exact = "Exact densities." if split.levels is None else "A lower bound of the probability of the integers."
-    what = f"One normal distribution with all covariances, of which some is taken ({shrinkage:g}). {exact}"
+    what = f"One normal distribution with a full covariance, shrunk by {shrinkage:g} towards the unit matrix. {exact}"
     return Baseline("", what, nats(held, shrinkage), best)
 
 

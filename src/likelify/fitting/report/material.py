@@ -303,7 +303,8 @@ class Material:
         """The noise that held-out items are made of under the model `(items, elements)`, and as many normal draws.
 
         With what split priors drop. Where the way there is random, it is of one draw; if the base is not normal, these
-        are its latents, and draws of the base. Of graphs these are nodes, not items.
+        are its latents, and draws of the base. Of graphs these are nodes, not items. Words, steps and members of
+        mixtures have no latent of their own, so those of rows are compared with those of rows that the model draws.
         """
         from likelify.fitting.drawing.latents import encode
         from likelify.fitting.metrics import EVALUATION_SEED
@@ -324,7 +325,17 @@ class Material:
                     other = base.sample((), latent.context) if told else base.sample((len(part),))
                     found.append(latent.last.values.flatten(1))
                     drawn.append(other.flatten(1))
+            if self.compares_draws:
+                rows = self.drawn.to(batch.x)
+                drawn = [encode(self.flow, part.x, None, noisy=True) for part in _passes(Batch(rows))]
+                drawn = [torch.cat([each.values.flatten(1) for each in (one.last, *one.dropped)], 1) for one in drawn]
         return torch.cat(found), torch.cat(drawn)
+
+    @property
+    def compares_draws(self) -> bool:
+        """Whether latents are compared with those of draws of the model, not with its base."""
+        given = any(column.given for column in self.facts.meaning)
+        return self.facts.kind == "table" and not self.config.conditional and not given
 
     def _some(self, split: SplitName, items: int, elements: int) -> Part:
         size = self.source.size(split)

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from likelify.data import Facts, Source
-from likelify.errors import ConfigError, LikelifyError, LikelifyWarning, MissingDependencyError
+from likelify.errors import ConfigError, LikelifyError, LikelifyWarning, MissingDependencyError, RunError
 from likelify.fitting.files import make_folder, refuse_taken, write_atomically
 from likelify.fitting.report.blocks import Section
 from likelify.fitting.report.drawing import label
@@ -62,11 +62,11 @@ def write_report(run: Run, file: Path | None = None, *, source: Source | None = 
         run: whose report it is.
         file: to write; by default `report.html` in the run.
         source: the data of the run, if they are open already.
-        force: replace a file that exists; the report of the run is made again in any case.
+        force: replace a file that exists; the report of the run is made again while its data are there.
 
     Raises:
         ConfigError: if the file has another ending than `.html`, or exists.
-        RunError: if the file cannot be written.
+        RunError: if the file cannot be written, or is a report of the data, which are not there any more.
         MissingDependencyError: if jinja2, matplotlib, pillow or scikit-learn are not installed.
 
     Warns:
@@ -74,11 +74,26 @@ def write_report(run: Run, file: Path | None = None, *, source: Source | None = 
     """
     place = run.path / REPORT if file is None else Path(file)
     check_place(run, place, force=force)
+    if file is None and place.exists() and not force:
+        _require_data(run, source, place)
     # Names of files may hold bytes that are no letters.
     content = as_html(run, source=source).encode(errors="replace")
     make_folder(place.parent)
     write_atomically(place, content)
     return place
+
+
+def _require_data(run: Run, source: Source | None, place: Path) -> None:
+    """Refuse to replace a report by one without all that needs the data, where these are not there any more."""
+    if source is not None:
+        return
+    try:
+        run.source()
+    except LikelifyError as error:
+        raise RunError(
+            f"The data cannot be opened ({' '.join(str(error).split())}), and '{place}' may say more than a report "
+            "without them: it was left as it is. Make the new one elsewhere (-o), or replace it (--force)."
+        ) from error
 
 
 def check_place(run: Run, place: Path, *, force: bool) -> None:

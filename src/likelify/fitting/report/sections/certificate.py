@@ -39,8 +39,8 @@ def certificate(material: Material, section: Section) -> None:
     if not bool(found.nats.isfinite().all()):
         section.add(Text(_of_a_solver(material, batch)))
         return
-    if found.exponentials or found.series:
-        largest = float(found.nats.max())
+    largest = float(found.nats.max())
+    if largest > 0 and (found.exponentials or found.series):
         cut = (_number(found.exponentials, "exponential"), _number(found.series, "log-determinant"))
         text += (
             f" Of its layers {' and '.join(each for each in cut if each)} cut off as a series where that was "

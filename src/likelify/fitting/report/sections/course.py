@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -64,7 +65,7 @@ def _picture(material: Material, found: Course) -> Picture:
 
     steps = np.array([point.step for point in found.points])
     train, validation = (np.array([of(point, which) for point in found.points]) for which in ("train", "validation"))
-    low, high = _limits(np.concatenate([train, validation]), higher=material.unit.higher_is_better)
+    low, high = _limits([train, validation], higher=material.unit.higher_is_better)
 
     def draw(axes: Axes) -> None:
         if not found.matches:
@@ -79,7 +80,7 @@ def _picture(material: Material, found: Course) -> Picture:
 
     values = np.concatenate([train, validation])
     beyond = int(((values < low) | (values > high)).sum())
-    first = "One point of the start lies" if beyond == 1 else f"{beyond} points of the start lie"
+    first = "One point lies" if beyond == 1 else f"{beyond} points lie"
     more = f" {first} beyond the picture." if beyond else ""
     best = found.best
     alt = f"{'Validation' if found.matches else 'Training and validation'} figures against the step of the fit."
@@ -99,16 +100,22 @@ def _picture(material: Material, found: Course) -> Picture:
     return figure("course", draw, alt=alt, caption=caption)
 
 
-def _limits(values: np.ndarray, *, higher: bool) -> tuple[float, float]:
-    """Return limits that show the end of the curves well, which the first points can be far away from."""
-    values = values[np.isfinite(values)]
+def _limits(curves: Sequence[np.ndarray], *, higher: bool) -> tuple[float, float]:
+    """Return limits that show all of the curves but for first points that are far away from what follows."""
+    kept = [_without_start(curve[np.isfinite(curve)], higher=higher) for curve in curves]
+    values = np.concatenate(kept)
     if not len(values):
         return 0.0, 1.0
     low, high = float(values.min()), float(values.max())
-    middle = float(np.median(values))
-    if higher:
-        low = max(low, middle - 4 * (high - middle)) if high > middle else low
-    else:
-        high = min(high, middle + 4 * (middle - low)) if middle > low else high
     margin = 0.05 * (high - low) or 0.5
     return low - margin, high + margin
+
+
+def _without_start(values: np.ndarray, *, higher: bool) -> np.ndarray:
+    """Return a curve without first points that are far worse than its middle, as far as its best is better."""
+    if not len(values):
+        return values
+    gains = values if higher else -values
+    middle, best = float(np.median(gains)), float(gains.max())
+    far = gains < middle - 4 * (best - middle)
+    return values[int(np.argmin(far)) :] if best > middle else values

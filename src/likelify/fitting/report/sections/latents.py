@@ -35,15 +35,19 @@ def latents(material: Material, section: Section) -> None:
     if material.flow.transform.writes_elements:
         drawn = " Each level stands for an interval of the latent, in which one value is drawn."
     mapped = "node, given the others of its graph," if facts.kind == "graph" else facts.item
+    should = "should look like a draw of its base distribution"
+    other = "the base"
+    if material.compares_draws:
+        should, other = "should look like those of rows that the model draws", "rows drawn"
     section.add(
         Text(
             f"The model maps each {mapped} to a latent of {z.shape[1]:,} elements, which for {facts.items} like "
-            f"those of the training split should look like a draw of its base distribution.{drawn} Points on the line "
-            "are what that looks like; at their ends few items count."
+            f"those of the training split {should}.{drawn} Points on the line are what that looks like; at their ends "
+            "few items count."
         ),
         Row(
             (
-                _quantiles("elements", _flat(z), _flat(base), "elements of the latent", "elements of the base"),
+                _quantiles("elements", _flat(z), _flat(base), "elements of the latent", f"elements of {other}"),
                 _quantiles("lengths", _lengths(z), _lengths(base), "root mean squares of latents", "those of draws"),
             )
         ),
@@ -87,6 +91,6 @@ def _quantiles(name: str, found: np.ndarray, base: np.ndarray, y: str, x: str) -
         axes.grid(color=LINE, alpha=0.25, linewidth=0.6)
 
     largest = float(np.abs(up - across).max())
-    alt = f"Quantiles of {y} against those {x}; the largest difference is {largest:.3g}."
-    caption = f"Quantiles of {len(found):,} values against those of the base; furthest apart {largest:.3g}."
+    alt = f"Quantiles of {y} against {x}; the largest difference is {largest:.3g}."
+    caption = f"Quantiles of {len(found):,} values against {x}; furthest apart {largest:.3g}."
     return figure(f"latents-{name}", draw, alt=alt, caption=caption, size=(4.0, 3.4), width=400)

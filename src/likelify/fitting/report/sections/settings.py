@@ -22,6 +22,7 @@ from likelify.fitting.report.material import Material
 from likelify.fitting.report.showing import nodes_in_words
 from likelify.fitting.settings import FitSettings, RunConfig
 from likelify.fitting.sources import DataChoice
+from likelify.zoo import ModelConfig
 
 # Settings that have an option of their own; all others are given with --set.
 MODEL_OPTIONS, FIT_OPTIONS = ("mixing", "coupling"), ("steps", "lr", "batch_size", "seed", "workers")
@@ -93,20 +94,24 @@ def fit_command(config: RunConfig) -> str | None:
         return None
     try:
         usual = choose(facts, model=config.model.model, conditional=config.conditional)
-        model = _changed(config.model.model_dump(mode="json"), usual.model.model_dump(mode="json"))
+        model = _changed(read_settings(config.model), usual.model.model_dump(mode="json"))
         fit = _changed(config.fit.model_dump(mode="json"), usual.fit.model_dump(mode="json"))
-        # A name that both have goes to the model; that of the fit needs an option of its own.
-        if any(name in type(config.model).model_fields and name not in FIT_OPTIONS for name in fit):
-            return None
         again = choose(
             facts, model=config.model.model, conditional=config.conditional, model_settings=model, fit_settings=fit
         )
     except LikelifyError:
         return None
-    if (again.model, again.fit) != (config.model, config.fit) or any(name in OF_THE_DATA for name in model):
+    same = read_settings(again.model) == read_settings(config.model) and again.fit == config.fit
+    if not same or any(name in OF_THE_DATA for name in model):
         return None
     opened = _opened(config)
     return None if opened is None else shlex.join(["likelify", "fit", *opened, *_words(config, model, fit)])
+
+
+def read_settings(model: ModelConfig) -> dict[str, Any]:
+    """Return the settings of a model, but for those that nothing in it reads."""
+    settings = model.model_dump(mode="json")
+    return {name: value for name, value in settings.items() if not model.idle([name])}
 
 
 def _changed(found: Mapping[str, Any], usual: Mapping[str, Any]) -> dict[str, Any]:
@@ -121,7 +126,8 @@ def _words(config: RunConfig, model: Mapping[str, Any], fit: Mapping[str, Any]) 
         elif name in FIT_OPTIONS and value is not None:
             words += [f"--{name.replace('_', '-')}", str(value)]
         else:
-            words += ["--set", f"{name}={json.dumps(value)}"]
+            whole = f"fit.{name}" if name in type(config.model).model_fields else name
+            words += ["--set", f"{whole}={json.dumps(value)}"]
     for name, value in model.items():
         own = name in MODEL_OPTIONS and isinstance(value, str)
         whole = f"model.{name}" if name in FitSettings.model_fields else name

@@ -10,7 +10,7 @@ import numpy as np
 
 from likelify.errors import DataError
 from likelify.fitting.beside import TRAIN, VALIDATION, Baseline, simple_densities
-from likelify.fitting.figures import Figure, Score
+from likelify.fitting.figures import HEAVY_SHARE, Figure, Score
 from likelify.fitting.report.baselines import Split, baselines
 from likelify.fitting.report.blocks import Picture, Section, Table, Terms, Text
 from likelify.fitting.report.drawing import INK, LINE, MODEL, figure
@@ -50,7 +50,7 @@ def standing(material: Material, section: Section) -> None:
     if material.facts.kind == "graph":
         section.add(*graph_pictures(material))
     section.add(*_kept(material))
-    section.doubts += _beaten(material, lines)
+    section.doubts += [*_heavy(material), *_beaten(material, lines)]
 
 
 Lines = tuple[list[Line], list[tuple[str, str]]]
@@ -168,10 +168,10 @@ def _in_words(material: Material, lines: list[Line]) -> str:
         return text
     nats = best.gain.mean * (1 if material.unit.word == "nats" else material.elements * math.log(2))
     times = f"{math.exp(nats):,.3g}" if abs(nats) < 7 else f"10{_raised(round(nats / math.log(10)))}"
-    more = "probable" if facts.levels is not None else "dense"
+    more = "probability" if facts.levels is not None else "density"
     return (
-        f"{text} The best of the simple densities, '{best.name}', has {show(best.figure, material.digits)}. In the "
-        f"geometric mean the model holds a held-out {facts.item} {times} times as {more} as that."
+        f"{text} The best of the simple densities, '{best.name}', has {show(best.figure, material.digits)}. The model "
+        f"gives a held-out {facts.item} {times} times the {more} that this gives it, in the geometric mean."
     )
 
 
@@ -197,6 +197,19 @@ def _beaten(material: Material, lines: list[Line]) -> list[str]:
     if best.gain.mean < CLEAR * error:
         return [f"On these {material.facts.items} the model cannot be told from a simple density: '{best.name}'."]
     return []
+
+
+def _heavy(material: Material) -> list[str]:
+    """Say so where importance weights have heavy tails, which makes likelihoods too small without showing it."""
+    kept = material.evaluation
+    share = None if kept is None or kept.iw is None else kept.iw.heavy
+    if share is None or share <= HEAVY_SHARE:
+        return []
+    return [
+        f"The importance weights of {share:.0%} of the held-out {material.facts.items} have heavy tails. Their "
+        "likelihood is likely underestimated, and the standard error does not show it. More draws help: likelify "
+        "evaluate --iw-samples."
+    ]
 
 
 def _outside(material: Material, nats: np.ndarray) -> list[str]:
@@ -264,14 +277,16 @@ def _kept(material: Material) -> list[Table]:
     if kept is None:
         return []
     both = {"exact" if kept.exact else "ELBO": kept.elbo, "importance-weighted": kept.iw}
-    rows = [_row(name, score) for name, score in both.items() if score is not None]
+    of_integers = material.facts.levels is not None
+    rows = [_row(name, score, of_integers=of_integers) for name, score in both.items() if score is not None]
     caption = f"As 'likelify evaluate' measured the {material.split} split"
     item = material.facts.item
-    # Centred positions have fewer dimensions than numbers, so nothing of graphs is by dimension.
-    own = "bits/dim" if kept.elbo.per_node is None else "nats per node"
-    return [Table(("", own, f"nats per {item}", "draws", material.facts.items), rows, caption, folded=True)]
+    # Bits per dimension of densities depend on units, and of graphs on how many dimensions their positions have.
+    own = ["bits/dim"] if of_integers else ["nats per node"] if kept.elbo.per_node is not None else []
+    return [Table(("", *own, f"nats per {item}", "draws", material.facts.items), rows, caption, folded=True)]
 
 
-def _row(name: str, score: Score) -> tuple[str, ...]:
-    own = score.bits if score.per_node is None else score.per_node
-    return name, show(own, 4), show(score.nats, 2), str(score.samples), f"{score.nats.count:,}"
+def _row(name: str, score: Score, *, of_integers: bool) -> tuple[str, ...]:
+    own = score.bits if of_integers else score.per_node
+    shown = [] if own is None else [show(own, 4)]
+    return name, *shown, show(score.nats, 2), str(score.samples), f"{score.nats.count:,}"
