@@ -170,6 +170,7 @@ def test_columns_are_described():
         (found(rng(0).integers(0, 9, 900)), "9: 0, 1, 2, 3, 4, 5, ..."),
         (found(rng(0).integers(0, 900, 900), "integer[0,)"), "from 0 (declared); whole"),
         (ColumnSchema(name="d", **day), "01.01.1970 to 01.02.1970; in days"),
+        (ColumnSchema(name="t", kind="date", rest="steps", step=60, unit="second"), "in steps of 60 seconds"),
         (ColumnSchema(name="b", function=LinearFunction(of=("a",), factors=(2.0,), offset=1.0)), "2 * 'a' + 1"),
         (ColumnSchema(name="b", kind="boolean", states=(0, 1), rest="none"), "2: false, true"),
     ):

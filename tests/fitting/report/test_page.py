@@ -15,7 +15,7 @@ from likelify.fitting.report import material as materials
 from likelify.fitting.report import page
 from likelify.fitting.report.blocks import Section
 from likelify.fitting.report.material import Material
-from likelify.fitting.report.page import SECTIONS, as_html, write_report
+from likelify.fitting.report.page import SECTIONS, as_html, made, write_report
 from likelify.fitting.report.sections.copies import copies
 from likelify.fitting.report.sections.ranks import ranks
 from likelify.fitting.report.sections.standing import standing
@@ -305,6 +305,33 @@ def test_other_files_are_left_as_they_are(images, tmp_path, monkeypatch):
     assert mine.read_text() == "precious"
     run.report(mine, source=source, force=True)
     assert mine.read_text().startswith("<!DOCTYPE html>")
+
+
+def test_a_page_of_the_data_is_not_replaced_by_one_without_them(tmp_path, monkeypatch):
+    monkeypatch.setattr(page, "SECTIONS", (SECTIONS[4],))
+    source = stripes()
+    run = fitted(tmp_path / "run", source, tiny_config(), SHORT)
+    before = run.report(source=source).read_text()
+    with pytest.raises(RunError, match="The data cannot be opened.*There is no source 'stripes'.*was left as it is"):
+        run.report()
+    assert (run.path / "report.html").read_text() == before
+    run.report(tmp_path / "other.html")
+    run.report(force=True)
+
+
+def test_heavy_tails_of_importance_weights_are_doubts(tmp_path, monkeypatch):
+    source = stripes()
+    run = fitted(tmp_path / "run", source, tiny_config(), SHORT)
+    run.evaluate(source, elbo_samples=1, iw_samples=25)
+    material = Material(run, source)
+    kept = material.evaluation
+    for share, count in ((0.31, 1), (0.01, 0)):
+        heavier = kept.model_copy(update={"iw": kept.iw.model_copy(update={"heavy": share})})
+        monkeypatch.setattr(Material, "evaluation", heavier)
+        section = made(material, standing, Section("word", "title"))
+        assert (
+            sum("weights of 31% of the held-out images have heavy tails" in doubt for doubt in section.doubts) == count
+        )
 
 
 def test_of_an_exact_model_of_levels_the_page_shows_the_surprise_of_pixels(tmp_path, monkeypatch):
