@@ -225,3 +225,11 @@ def test_every_benchmark_is_run_by_make_bench():
     listed = bench[1].split()
     assert len(set(listed)) == len(listed)
     assert {name.removesuffix(".__main__") for name in names} - APART == set(listed)
+
+
+@pytest.mark.parametrize("folder", ["fitting", "data"])
+def test_the_map_has_every_file_of_the_large_floors(folder):
+    said = set(re.findall(r"`(\w+)/?`", (ROOT / "CONTRIBUTING.md").read_text()))
+    files = {file.stem for file in (SOURCE / folder).glob("*.py")} - {"__init__"}
+    rooms = {file.parent.name for file in (SOURCE / folder).glob("*/__init__.py")}
+    assert sorted((files | rooms) - said) == []
