@@ -167,3 +167,11 @@ def test_samples_with_missing_values_are_refused(pool):
     x[3, 0, 0, 0] = torch.nan
     with pytest.raises(DomainError, match="not finite|NaN|nan"):
         layer.initialize(x)
+
+
+def test_weights_that_become_their_own_are_named():
+    mask = torch.ones(4, 4, dtype=torch.float64).tril()
+    layer = converted(lambda net, x: nn.functional.linear(x, net.a.weight * mask, net.a.bias))
+    assert len(layer.conversion.freed) == 1
+    assert "of which training keeps no mask and nothing equal: linear" in layer.conversion.sentence()
+    assert converted(lambda net, x: nn.functional.linear(x, net.a.weight, net.a.bias)).conversion.freed == ()

@@ -151,6 +151,7 @@ def _finished(
         options=builder.options,
         contractions=tuple(builder.contracted),
         unused=unused,
+        freed=tuple(node.name for node in graph.nodes if node.frees),
     )
     return Flowified(layers, conversion, graph.batches[0][0]).to(graph.batches[0][0])
 

@@ -29,6 +29,8 @@ class Node:
         weights: of the inputs of a sum.
         channels: range of a select, ranges of a group.
         uses: ids of the parameters and buffers it reads.
+        frees: whether it reads weights that are computed from others, or one for all channels, which become weights of
+            their own.
         traced: the node of the traced graph, for error reports.
     """
 
@@ -42,6 +44,7 @@ class Node:
     weights: list[float] = field(default_factory=list)
     channels: list[tuple[int, int]] = field(default_factory=list)
     uses: list[int] = field(default_factory=list)
+    frees: bool = False
     traced: fx.Node | None = None
 
     def __repr__(self) -> str:

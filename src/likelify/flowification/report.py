@@ -78,6 +78,8 @@ class Conversion:
         options: as they were given.
         contractions: which sums became exact residual blocks, in the order in which they were tried.
         unused: parameters and buffers of the module that its output does not depend on.
+        freed: layers whose weights the network computes from others, or has once for all channels. They are weights of
+            their own now: masks, and what was equal, are not kept in training.
     """
 
     layers: tuple[LayerRecord, ...]
@@ -89,6 +91,7 @@ class Conversion:
     options: Options = field(default_factory=Options)
     contractions: tuple[bool, ...] = ()
     unused: tuple[str, ...] = ()
+    freed: tuple[str, ...] = ()
 
     def __str__(self) -> str:
         rows = [HEADER, *(_row(layer) for layer in self.layers), self._totals()]
@@ -115,7 +118,12 @@ class Conversion:
             what += f". {_count(added)} elements are added to the {elements} of the data, so expect a loose bound"
         ending = "" if self.latent_range == WHOLE else f" The latent lies in {self.latent_range}; give it such a base."
         unused = f" Not used by the network: {', '.join(self.unused)}." if self.unused else ""
-        return f"{dims}. {what}.{ending}{unused}"
+        freed = (
+            f" Weights of their own, of which training keeps no mask and nothing equal: {', '.join(self.freed)}."
+            if self.freed
+            else ""
+        )
+        return f"{dims}. {what}.{ending}{unused}{freed}"
 
     def _totals(self) -> tuple[str, ...]:
         names = ("added", "dropped", "parameters", "net_parameters", "cost", "extra")

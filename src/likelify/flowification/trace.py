@@ -314,8 +314,25 @@ class _GraphBuilder:
             Call(_label(target), self._values(node.args, on), self._values(node.kwargs, on), before.shape, shape)
             for on in (self.first, self.second)
         )
-        settings = {"target": target, "call": call, "again": again, "uses": self._uses(node)}
+        settings = {
+            "target": target,
+            "call": call,
+            "again": again,
+            "uses": self._uses(node),
+            "frees": self._frees(node),
+        }
         return self._new_node(node, "step", [before], shape, **settings)
+
+    def _frees(self, node: fx.Node) -> bool:
+        """Tell whether a step makes weights of their own of what the network computes, or has once for all channels."""
+        for constant in node.all_input_nodes:
+            value = self.first.get(constant)
+            if constant in self.nodes or constant in self.parts or not isinstance(value, Tensor):
+                continue
+            trained = value.is_floating_point() and any(self._is_trained(other) for other in ancestors(constant))
+            if trained and (not isinstance(value, nn.Parameter) or value.numel() == 1):
+                return True
+        return False
 
     def _join(self, node: fx.Node, before: list[fx.Node], shape: Shape, target: Any) -> None:
         inputs = [self.nodes[n] for n in before]
