@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, cast
 
-from likelify.fitting.settings import FINER, ITEM_DRAWS
+from likelify.fitting.settings import FINER, ITEM_DRAWS, STEPS
 
 if TYPE_CHECKING:
     import numpy as np
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from likelify.fitting.drawing.inpainting import Completions
     from likelify.fitting.drawing.remaking import Remade
     from likelify.fitting.drawing.superresolution import Upscaled
+    from likelify.fitting.drawing.tempering import Effort
     from likelify.fitting.quality import Quality
     from likelify.fitting.run import Run
 
@@ -44,10 +45,6 @@ class Draws:
         `as_table` turns raw rows into words, dates and whole numbers. Of graphs the features of their nodes are drawn:
         how many nodes there are, and which edges, is taken from training graphs, which the run keeps.
 
-        Returns:
-            A tensor `(number, *event)`. Of graphs a `data.Batch`: the features `x` of all nodes `(nodes, *features)`,
-            the graphs `structure`, and the `labels` of a class-conditional model.
-
         Args:
             number: of samples, by default 64; of each condition where a table of them is given, and of each graph where
                 such are given, by default one.
@@ -59,6 +56,10 @@ class Draws:
             structure: graphs whose features are drawn: a `GraphBatch`, or graphs of networkx.
             temperature: below 1 samples are less varied; see `Flow.sample`.
             seed: of the draws.
+
+        Returns:
+            A tensor `(number, *event)`. Of graphs a `data.Batch`: the features `x` of all nodes `(nodes, *features)`,
+            the graphs `structure`, and the `labels` of a class-conditional model.
 
         Warns:
             LikelifyWarning: if conditional draws are worth few independent ones, or no training graph is of that size.
@@ -189,12 +190,12 @@ class Draws:
 
         return reconstruct(self._run, items, limit=limit, labels=labels)
 
-    def interpolate(self, a: Any, b: Any, steps: int = 10, *, labels: tuple[int, int] | None = None) -> Tensor:
+    def interpolate(self, start: Any, end: Any, steps: int = STEPS, *, labels: tuple[int, int] | None = None) -> Tensor:
         """Return items on the way from one to another in the latent, `(steps, *event)`, both included.
 
         Args:
-            a: one item; as for `reconstruct`.
-            b: one item.
+            start: one item; as for `reconstruct`.
+            end: one item.
             steps: number of items, at least two.
             labels: classes of both, for a class-conditional model, unless the items have labels.
 
@@ -203,9 +204,19 @@ class Draws:
         """
         from likelify.fitting.drawing.remaking import interpolate
 
-        return interpolate(self._run, a, b, steps, labels=labels)
+        return interpolate(self._run, start, end, steps, labels=labels)
 
-    def upscale(self, items: Any, *, factor: int = FINER, draws: int = ITEM_DRAWS, **settings: Any) -> Upscaled:
+    def upscale(
+        self,
+        items: Any,
+        *,
+        factor: int = FINER,
+        draws: int = ITEM_DRAWS,
+        limit: int | None = None,
+        labels: Tensor | None = None,
+        temperature: float = 1.0,
+        seed: int = 0,
+    ) -> Upscaled:
         """Draw fine images around coarse ones, by a model that writes images from coarse to fine (pyramid).
 
         Args:
@@ -213,7 +224,10 @@ class Draws:
                 every `factor`-th pixel of every `factor`-th row is kept.
             factor: a power of two; for items of the model's size.
             draws: of each item.
-            **settings: limit, labels, temperature and seed, as `superresolution.upscale` takes them.
+            limit: how many items, the first; None for all.
+            labels: class of each item, for a class-conditional model, unless the items have labels.
+            temperature: below 1 what is drawn is less varied; see `Flow.sample`.
+            seed: of the draws.
 
         Raises:
             DataError: if there are no such items, or they do not fit the model.
@@ -221,16 +235,30 @@ class Draws:
         """
         from likelify.fitting.drawing.superresolution import upscale
 
-        return upscale(self._run, items, factor=factor, draws=draws, **settings)
+        given = {"limit": limit, "labels": labels, "temperature": temperature, "seed": seed}
+        return upscale(self._run, items, factor=factor, draws=draws, **given)
 
-    def inpaint(self, items: Any, mask: Tensor, draws: int = ITEM_DRAWS, **settings: Any) -> Completions:
+    def inpaint(
+        self,
+        items: Any,
+        mask: Tensor,
+        draws: int = ITEM_DRAWS,
+        *,
+        limit: int | None = None,
+        labels: Tensor | None = None,
+        seed: int = 0,
+        effort: Effort | None = None,
+    ) -> Completions:
         """Draw what a mask hides of items, given the rest.
 
         Args:
             items: as for `reconstruct`; what they hold at hidden places is not looked at.
             mask: of the shape of an item, or one for each, true where an element is hidden.
             draws: of each item.
-            **settings: labels, seed, limit and effort, as `remaking.inpaint` takes them.
+            limit: how many items, the first; None for all.
+            labels: class of each item, for a class-conditional model, unless the items have labels.
+            seed: of the draws.
+            effort: how much is computed for them.
 
         Warns:
             LikelifyWarning: if the draws are worth few independent ones.
@@ -241,4 +269,5 @@ class Draws:
         """
         from likelify.fitting.drawing.remaking import inpaint
 
-        return inpaint(self._run, items, mask, draws, **settings)[1]
+        given = {"limit": limit, "labels": labels, "seed": seed, "effort": effort}
+        return inpaint(self._run, items, mask, draws, **given)[1]
