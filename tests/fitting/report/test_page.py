@@ -11,12 +11,14 @@ import likelify as lk
 from likelify.data import ArraySource
 from likelify.errors import ConfigError, LikelifyWarning, MissingDependencyError, RunError
 from likelify.fitting.figures import Course
+from likelify.fitting.outliers import outlier_score
 from likelify.fitting.report import material as materials
 from likelify.fitting.report import page
 from likelify.fitting.report.blocks import Section
 from likelify.fitting.report.material import Material
 from likelify.fitting.report.page import SECTIONS, as_html, made, write_report
 from likelify.fitting.report.sections.copies import copies
+from likelify.fitting.report.sections.extremes import extremes
 from likelify.fitting.report.sections.ranks import ranks
 from likelify.fitting.report.sections.standing import standing
 from likelify.fitting.run import Run
@@ -172,6 +174,20 @@ def test_what_the_page_needs_and_is_not_installed_is_named(images, monkeypatch):
     monkeypatch.setattr(page, "PACKAGES", {"sklearn": "scikit-learn", "no_such_package": "no-such-package"})
     with pytest.raises(MissingDependencyError, match=r"'no-such-package'.*likelify\[app\]"):
         as_html(run, source=source)
+
+
+def test_rows_are_shown_by_how_odd_they_are(rows):
+    run, source = rows
+    section = made(Material(run, source), extremes, Section("word", "title"))
+    assert section.missing is None
+    tables = [block for block in section.blocks if hasattr(block, "rows")]
+    odd = [[float(row[1]) for row in table.rows] for table in tables]
+    assert odd[0] == sorted(odd[0], reverse=True)
+    assert odd[1] == sorted(odd[1])
+    assert min(odd[0]) >= max(odd[1])
+    held = Material(run, source)
+    highest = float(outlier_score(held.flow, held.held.batch.x, torch.from_numpy(held.scores.nats)).max())
+    assert odd[0][0] == pytest.approx(highest, abs=0.006)
 
 
 def test_figures_of_other_weights_are_not_shown(tmp_path):

@@ -8,6 +8,7 @@ import numpy as np
 import torch
 
 from likelify.fitting.checks import read_for
+from likelify.fitting.outliers import outlier_score
 from likelify.fitting.report.blocks import Block, Card, Cards, Picture, Section, Table, Text
 from likelify.fitting.report.drawing import item_picture
 from likelify.fitting.report.graph_pictures import panels_of, single
@@ -21,8 +22,11 @@ SHOWN = 8
 
 
 def extremes(material: Material, section: Section) -> None:
-    """Show the ends of the order of held-out items by their likelihood."""
+    """Show the ends of the order of held-out items by their likelihood, of rows by how odd they are."""
     facts = material.facts
+    if facts.kind == "table":
+        _odd_rows(material, section)
+        return
     nats = material.scores.nats
     # Of different sizes, as graphs are, items compare by element.
     order = np.argsort(nats if facts.kind != "graph" else nats / material.scores.dims, kind="stable")
@@ -51,6 +55,29 @@ def extremes(material: Material, section: Section) -> None:
             make = _graphs if facts.kind == "graph" else _rows
             shown = can_be_shown(facts)
             section.add(_cards(material, some, title, surprises) if shown else make(material, some, title))
+
+
+def _odd_rows(material: Material, section: Section) -> None:
+    """Show the oddest and the most usual rows.
+
+    Likelihoods do not tell: a row with a probability in a column, of zero or of a missing value, is no less odd for it.
+    """
+    part, nats = material.held, material.scores.nats
+    odd = outlier_score(material.flow, part.batch.x, torch.from_numpy(nats)).cpu().numpy()
+    # What is not known comes last of the oddest, as in scores.
+    order = np.argsort(-np.nan_to_num(odd, nan=-np.inf), kind="stable")
+    number = min(SHOWN, len(order) // 2) or len(order)
+    section.add(
+        Text(
+            f"Of {part.of_how_many()} {material.split} rows, by the outlier score of 'likelify score': how unlikely a "
+            "row is once all columns are on one scale. The oddest are where faults of the data and rare cases gather; "
+            "the most usual are often simple rather than typical."
+        )
+    )
+    titles = ("oddest", order[:number]), ("most usual", order[::-1][:number] if len(order) > 1 else order[:0])
+    for which, some in titles:
+        if len(some):
+            section.add(_rows(material, some, f"The {len(some)} {which}", odd))
 
 
 @dataclass(frozen=True)
@@ -104,10 +131,19 @@ def _graphs(material: Material, order: np.ndarray, title: str) -> Block:
     return Cards(title, tuple(cards), width=130)
 
 
-def _rows(material: Material, order: np.ndarray, title: str) -> Block:
+def _rows(material: Material, order: np.ndarray, title: str, odd: np.ndarray | None = None) -> Block:
     part, facts = material.held, material.facts
-    rows = [(part.name(at), _value(material, at), *cells(part.batch.x[at], facts)) for at in map(int, order)]
-    return Table(("", "log-likelihood", *headings(facts)), rows, title)
+    own = [] if odd is None else ["outlier score"]
+    rows = [
+        (
+            part.name(at),
+            *([] if odd is None else [f"{odd[at]:.2f}"]),
+            _value(material, at),
+            *cells(part.batch.x[at], facts),
+        )
+        for at in map(int, order)
+    ]
+    return Table(("", *own, "log-likelihood", *headings(facts)), rows, title)
 
 
 def _value(material: Material, at: int) -> str:
