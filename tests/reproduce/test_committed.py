@@ -11,7 +11,7 @@ from likelify.reproduce.store import read_cells, to_text
 
 ROOT = Path(__file__).parents[2]
 # Committed with fewer seeds than usual.
-SEEDS = {"flowification-tables": 1, "table-2": 1, "table-3": 2}
+SEEDS = {"flowification-tables": 1}
 
 
 @pytest.fixture(scope="module")
