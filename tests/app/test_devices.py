@@ -55,7 +55,7 @@ def test_torchrun_is_recognised(second_of_two, monkeypatch):
         Where(processes=3)
     with pytest.raises(ConfigError, match="--nodes 2 does not fit: torchrun started 1"):
         Where(nodes=2)
-    monkeypatch.setattr(os, "cpu_count", lambda: 8)
+    monkeypatch.setattr("likelify.app.threads.processors", lambda: 8)
     used = []
     monkeypatch.setattr("torch.set_num_threads", used.append)
     for asked, suitable in ((None, None), (None, 1), (None, 16), (6, 1)):

@@ -1,7 +1,6 @@
 """What `likelify reproduce` does: run what is missing of an experiment, and show its report."""
 
 import math
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -13,6 +12,7 @@ from likelify.app.devices import require_fabric
 from likelify.app.progress import CellProgress
 from likelify.app.show import command, console, print_table, program
 from likelify.errors import ConfigError, RunError
+from likelify.machine import processors
 from likelify.reproduce.catalog import EXPERIMENTS, experiment
 from likelify.reproduce.cell import Cell
 from likelify.reproduce.costs import AnyCell
@@ -208,10 +208,8 @@ def _run(session: Session, jobs: int, devices: int, *, again: bool, command: str
         return {}
     time = "" if most_hours(todo, jobs) is None else f", {time_of(todo, jobs)}"
     console.print(f"{done} of {len(session.cells)} cells are there; running {len(todo)}, {jobs} at a time{time}.")
-    if jobs > (os.cpu_count() or jobs):
-        console.print(
-            f"More jobs than the {os.cpu_count()} processors there are: their times will not be those of one."
-        )
+    if jobs > processors():
+        console.print(f"More jobs than the {processors()} processors there are: their times will not be those of one.")
     try:
         progress = CellProgress(console, len(todo))
         with progress.bar:

@@ -1,9 +1,8 @@
 """How many threads of the CPU a command takes."""
 
-import os
-
 from likelify.app.environment import is_one_of_many, number_of
 from likelify.errors import ConfigError
+from likelify.machine import processors
 
 
 def use_threads(threads: int | None, suitable: int | None) -> None:
@@ -11,7 +10,7 @@ def use_threads(threads: int | None, suitable: int | None) -> None:
     if threads is None:
         threads = suitable
         if is_one_of_many():
-            share = max(1, (os.cpu_count() or 1) // number_of("LOCAL_WORLD_SIZE"))
+            share = max(1, processors() // number_of("LOCAL_WORLD_SIZE"))
             threads = min(suitable or share, share)
     if threads is not None:
         if threads < 1:

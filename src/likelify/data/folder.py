@@ -18,6 +18,7 @@ from likelify.data.pictures import Look, Target, decode, has_equal_channels, loo
 from likelify.data.sizing import Sizing, choose_sizing, named
 from likelify.data.source import Batch, Parts, Source, require_split, sizes_of, taken
 from likelify.errors import DataError, unknown_word
+from likelify.machine import processors
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -67,7 +68,7 @@ class FolderSource(Source):
         self.description, self._fingerprint = description, fingerprint
         self._labels, self._pixels = labels, pixels
         # Where all is in memory there is nothing to read ahead.
-        self.workers = 0 if pixels is not None else max(1, min(MOST_WORKERS, _processors() - 1))
+        self.workers = 0 if pixels is not None else max(1, min(MOST_WORKERS, processors() - 1))
 
     def size(self, split: SplitName) -> int:
         """Return the number of items of a split."""
@@ -287,7 +288,3 @@ def _fingerprint(sizing: Sizing, parts: Parts, labels: Parts | None) -> str:
 
 def _dtype(target: Target) -> type[np.generic]:
     return np.uint8 if target.levels <= 256 else np.int32
-
-
-def _processors() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -24,6 +24,7 @@ from likelify.data.graphs import packed
 from likelify.errors import ConfigError, LikelifyError, ProcessError
 from likelify.fitting.scoring.likelihoods import Likelihoods
 from likelify.fitting.scoring.scorer import Scored, Scorer, Wanted
+from likelify.machine import processors
 
 if TYPE_CHECKING:
     from likelify.fitting.run import Run
@@ -66,11 +67,6 @@ def scored_passes(
     if following is not None:
         with Helpers(run, wanted, items.name, jobs or processors()) as helpers:
             yield from helpers.scored(_after(following, passes))
-
-
-def processors() -> int:
-    """Return how many processors this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _after(first: Any, rest: Iterable[Any]) -> Iterator[Any]:
