@@ -5,7 +5,8 @@ Each message says what happened, why, and what to do about it. All inherit from 
 built-in error a caller would expect as well.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from difflib import get_close_matches
 from typing import Any
 
@@ -95,6 +96,29 @@ class MissingDependencyError(LikelifyError, ImportError):
             f"This needs the package '{package}', which is not installed. "
             f"Install it with: pip install 'likelify[{extra}]'"
         )
+
+
+@contextmanager
+def needs(package: str, extra: str) -> Iterator[None]:
+    """Turn an import in the block that fails into the error that names the package, and the extra that installs it.
+
+    Args:
+        package: as pip calls it.
+        extra: of likelify.
+
+    Raises:
+        MissingDependencyError: then.
+
+    Example:
+        >>> with needs("pillow", "app"):
+        ...     from PIL import Image
+    """
+    try:
+        yield
+    except MissingDependencyError:
+        raise
+    except ImportError as error:
+        raise MissingDependencyError(package, extra) from error
 
 
 def unknown_word(kind: str, word: str, known: Iterable[str], most: int | None = None) -> str:

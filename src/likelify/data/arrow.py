@@ -24,7 +24,7 @@ from likelify.data.ipc import MAGIC, require_honest
 from likelify.data.limits import FREE, MOST_COLUMNS, MOST_SHRINKING, TROUBLE, reading
 from likelify.data.told import Told
 from likelify.data.values import widened
-from likelify.errors import DataError, MissingDependencyError
+from likelify.errors import DataError, needs
 from likelify.names import ColumnType
 
 if TYPE_CHECKING:
@@ -47,10 +47,8 @@ def pyarrow() -> Any:
     Raises:
         MissingDependencyError: if it is not installed.
     """
-    try:
+    with needs("pyarrow", "app"):
         import pyarrow as pa
-    except ImportError as error:
-        raise MissingDependencyError("pyarrow", "app") from error
     return pa
 
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from likelify.data.source import Batch
-from likelify.errors import DataError, MissingDependencyError
+from likelify.errors import DataError, needs
 
 if TYPE_CHECKING:
     import networkx
@@ -32,10 +32,8 @@ def to_networkx(
             none.
         MissingDependencyError: without networkx.
     """
-    try:
+    with needs("networkx", "graphs"):
         import networkx
-    except ImportError as error:
-        raise MissingDependencyError("networkx", "graphs") from error
     if columns is not None and (batch.x.ndim != 2 or len(columns) != batch.x.shape[1]):
         raise DataError(f"Nodes have features {tuple(batch.x.shape[1:])}, and there are {len(columns)} names for them.")
     if columns is not None and len(set(columns)) < len(columns):
@@ -65,10 +63,8 @@ def to_pyg(batch: Batch) -> list[torch_geometric.data.Data]:
         DataError: if the batch has no graphs.
         MissingDependencyError: without torch_geometric.
     """
-    try:
+    with needs("torch_geometric", "graphs"):
         from torch_geometric.data import Data
-    except ImportError as error:
-        raise MissingDependencyError("torch_geometric", "graphs") from error
     import torch
 
     made = []

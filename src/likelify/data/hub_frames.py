@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from likelify.data.arrow import ROWS, ArrowFrame, pyarrow
-from likelify.errors import MissingDependencyError
+from likelify.errors import needs
 
 
 def package() -> Any:
@@ -16,10 +16,8 @@ def package() -> Any:
     Raises:
         MissingDependencyError: if it is not installed.
     """
-    try:
+    with needs("datasets", "hub"):
         import datasets
-    except ImportError as error:
-        raise MissingDependencyError("datasets", "hub") from error
     return datasets
 
 

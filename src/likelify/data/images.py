@@ -4,7 +4,7 @@ import numpy as np
 
 from likelify.data.facts import SplitName
 from likelify.data.source import ArraySource, Source, shuffled
-from likelify.errors import MissingDependencyError
+from likelify.errors import needs
 
 CROP = 32
 
@@ -15,10 +15,8 @@ def digits() -> Source:
     Split by `numpy.random.default_rng(0).permutation(1797)`: the first 1,293 train, the next 144 validate, the last 360
     test.
     """
-    try:
+    with needs("scikit-learn", "app"):
         from sklearn.datasets import load_digits
-    except ImportError as error:
-        raise MissingDependencyError("scikit-learn", "app") from error
     images, labels = load_digits(return_X_y=True)
     return ArraySource.cut(
         "digits",
@@ -39,12 +37,10 @@ def sample_photos() -> Source:
     training crops, 440-480 give 500 for validation, 480-640 give 1,000 for the test. Places are drawn by
     `numpy.random.default_rng(0)`, each photograph being equally likely.
     """
-    try:
+    with needs("scikit-learn and pillow", "app"):
         from sklearn.datasets import load_sample_images
 
         photos = np.stack(load_sample_images().images)
-    except ImportError as error:
-        raise MissingDependencyError("scikit-learn and pillow", "app") from error
     rng = np.random.default_rng(0)
     strips: dict[SplitName, tuple[int, int, int]] = {
         "train": (0, 440, 16000),

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO, Literal
 import numpy as np
 
 from likelify.data.limits import TROUBLE, reading
-from likelify.errors import DataError, MissingDependencyError
+from likelify.errors import DataError, needs
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -222,10 +222,8 @@ def content_digest(handle: BinaryIO, size: int) -> bytes:
 @contextmanager
 def _opened(path: Path | Held) -> Iterator[tuple[BinaryIO, Image]]:
     """Open a picture, of which only the header is read; whatever goes wrong in the block is a `DataError`."""
-    try:
+    with needs("pillow", "app"):
         from PIL import Image
-    except ImportError as error:
-        raise MissingDependencyError("pillow", "app") from error
     with reading(path, KIND), warnings.catch_warnings(), _file(path) as handle:
         warnings.simplefilter("ignore")
         # The decoder of WebP takes its memory when the file is opened; the others when pixels are asked for.

@@ -12,7 +12,7 @@ from likelify.data.finding import find_schema
 from likelify.data.source import ArraySource, Parts, require_splits, shuffled, sizes_of
 from likelify.data.told import Told
 from likelify.data.values import class_labels, moments, table_rows
-from likelify.errors import DataError, MissingDependencyError
+from likelify.errors import DataError, needs
 from likelify.schema import ColumnSchema, numbered_columns
 
 # The smallest spread of a column that float64 can compute with.
@@ -114,10 +114,8 @@ def table(
 
 def bundled(name: str) -> TableSource:
     """Return a table that comes with scikit-learn: iris, wine, breast-cancer, diabetes or linnerud."""
-    try:
+    with needs("scikit-learn", "app"):
         from sklearn import datasets
-    except ImportError as error:
-        raise MissingDependencyError("scikit-learn", "app") from error
     bunch = getattr(datasets, f"load_{name.replace('-', '_')}")()
     columns, rows, labels = [str(name) for name in bunch.feature_names], bunch.data, bunch.target
     if name == "linnerud":

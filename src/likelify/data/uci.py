@@ -20,7 +20,7 @@ from likelify.data.lines import Piece, pieces
 from likelify.data.npy import read_array
 from likelify.data.source import FEWEST, Parts, Source, sizes_of
 from likelify.data.tables import TableSource, standardize
-from likelify.errors import DataError, MissingDependencyError
+from likelify.errors import DataError, needs
 
 ARCHIVE = "All five are in data.tar.gz of https://zenodo.org/records/1161203."
 UNPICKLE = (
@@ -150,10 +150,8 @@ def bsds300(place: str | Path) -> Source:
         MissingDependencyError: if h5py is not installed.
     """
     path = _find("bsds300", place, ("BSDS300.hdf5",))
-    try:
+    with needs("h5py", "tables"):
         import h5py  # pyright: ignore[reportMissingImports]
-    except ImportError as error:
-        raise MissingDependencyError("h5py", "tables") from error
     splits: Parts = {}
     try:
         with h5py.File(path, "r") as file:

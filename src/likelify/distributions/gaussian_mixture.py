@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from likelify.distributions.core import Distribution, check_values, has_rows, item_count, repeat_context, row_count
 from likelify.distributions.normal import LOG_SQRT_2PI
-from likelify.errors import DomainError, MissingDependencyError, UnsupportedError
+from likelify.errors import DomainError, UnsupportedError, needs
 from likelify.shapes import Shape, as_shape, check_size
 from likelify.structure import ContextLike, as_context, sum_items
 from likelify.support import LINE
@@ -168,11 +168,9 @@ def _fitted(rows: Any, most: int) -> Any:
 
 
 def _expected_and_maximized(rows: Any, components: int) -> Any:
-    try:
+    with needs("scikit-learn", "app"):
         from sklearn.exceptions import ConvergenceWarning
         from sklearn.mixture import GaussianMixture as Fitted
-    except ImportError as error:
-        raise MissingDependencyError("scikit-learn", "app") from error
     seed = int(torch.randint(2**31 - 1, ()))
     with warnings.catch_warnings():
         # A mixture that is not quite there yet is a mixture all the same.

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from likelify.data import Source, SplitName, subset
-from likelify.errors import LikelifyError, MissingDependencyError
+from likelify.errors import LikelifyError, needs
 from likelify.fitting.feeding import by_weight
 from likelify.fitting.figures import Figure, Simple
 from likelify.fitting.scoring.likelihoods import score_source
@@ -242,10 +242,8 @@ def _groups(cells: Tensor, seen: Tensor, alone: Callable[[], Distribution], coun
 
 def _first_groups(cells: Tensor, count: int) -> Tensor:
     """Return the number of a group for each row: by k-means on z-scores, and on states in units of their spread."""
-    try:
+    with needs("scikit-learn", "app"):
         from sklearn.cluster import KMeans
-    except ImportError as error:
-        raise MissingDependencyError("scikit-learn", "app") from error
 
     points = torch.cat([cells[:, 1], torch.nn.functional.one_hot(cells[:, 0].long()).flatten(1)], 1)
     found: Any = KMeans(count, max_iter=30, random_state=0).fit_predict(points.double().numpy())

@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 from typing import TYPE_CHECKING
 
-from likelify.errors import MissingDependencyError
+from likelify.errors import needs
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -13,10 +13,8 @@ if TYPE_CHECKING:
 
 def new_figure(width: float, height: float, *, arranged: bool = True) -> Figure:
     """Return an empty figure of so many inches; it arranges its axes by itself unless they are placed by hand."""
-    try:
+    with needs("matplotlib", "app"):
         from matplotlib.figure import Figure
-    except ImportError as error:
-        raise MissingDependencyError("matplotlib", "app") from error
     return Figure(figsize=(width, height), layout="constrained" if arranged else None)
 
 

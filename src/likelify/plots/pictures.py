@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from likelify.errors import ConfigError, MissingDependencyError
+from likelify.errors import ConfigError, needs
 from likelify.plots.columns import on_axis, set_ticks, shown_values
 from likelify.plots.files import new_figure
 from likelify.schema import ColumnSchema, numbered_columns
@@ -332,8 +332,6 @@ def _saved(figure: Figure) -> bytes:
 
 def pillow() -> Any:
     """Return Pillow's module of images."""
-    try:
+    with needs("pillow", "app"):
         from PIL import Image
-    except ImportError as error:
-        raise MissingDependencyError("pillow", "app") from error
     return Image

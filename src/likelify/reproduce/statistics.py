@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
-from likelify.errors import MissingDependencyError
+from likelify.errors import needs
 from likelify.fitting.figures import Figure
 
 CONFIDENCE = 0.95
@@ -98,8 +98,6 @@ def common_time(curves: Iterable[Sequence[tuple[float, float]]], *, slack: float
 
 
 def _student(probability: float, freedom: int) -> float:
-    try:
+    with needs("scipy", "app"):
         from scipy.stats import t
-    except ImportError as error:
-        raise MissingDependencyError("scipy", "app") from error
     return float(t.ppf(probability, freedom))

@@ -16,7 +16,7 @@ import numpy as np
 from likelify.data.facts import SPLITS, SplitName
 from likelify.data.graphs import GraphItems, GraphSource, graph_source
 from likelify.data.images import digits
-from likelify.errors import MissingDependencyError
+from likelify.errors import needs
 
 if TYPE_CHECKING:
     import networkx
@@ -117,8 +117,6 @@ def digit_points() -> GraphSource:
 
 
 def _networkx() -> Any:
-    try:
+    with needs("networkx", "graphs"):
         import networkx
-    except ImportError as error:
-        raise MissingDependencyError("networkx", "graphs") from error
     return networkx

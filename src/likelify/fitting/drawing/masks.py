@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from likelify.data import Facts
-from likelify.errors import ConfigError, MissingDependencyError, unknown_word
+from likelify.errors import ConfigError, needs, unknown_word
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -142,8 +142,6 @@ def _bright(path: Path) -> np.ndarray:
 
 
 def _pillow() -> Any:
-    try:
+    with needs("pillow", "app"):
         from PIL import Image
-    except ImportError as error:
-        raise MissingDependencyError("pillow", "app") from error
     return Image

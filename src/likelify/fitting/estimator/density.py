@@ -11,7 +11,7 @@ from typing import Any, Never, Self
 import numpy as np
 
 from likelify.data.source import FEWEST
-from likelify.errors import ConfigError, DataError, MissingDependencyError, StateError
+from likelify.errors import ConfigError, DataError, StateError, needs
 from likelify.fitting.drawing.draw import whole_draws
 from likelify.fitting.estimator.fitted import Fitted, Wanted, counted, fit_table, taken
 from likelify.fitting.estimator.forms import Form, as_arrow, form_of, is_frame, unmasked
@@ -29,12 +29,10 @@ from likelify.fitting.estimator.telling import tell
 from likelify.fitting.files import as_json, write_atomically
 from likelify.fitting.run import Run
 
-try:
+with needs("scikit-learn", "app"):
     from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, OutlierMixin, TransformerMixin
     from sklearn.utils import Tags, check_random_state
     from sklearn.utils.validation import check_array, check_is_fitted, validate_data
-except ImportError as error:
-    raise MissingDependencyError("scikit-learn", "app") from error
 
 THRESHOLD_ROWS = 2**14  # whose scores place the threshold of outliers
 

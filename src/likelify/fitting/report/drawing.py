@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from likelify.errors import MissingDependencyError
+from likelify.errors import needs
 from likelify.fitting.report.blocks import Picture
 from likelify.plots.files import new_figure
 
@@ -69,10 +69,8 @@ STYLE = {
 @contextmanager
 def _styled(name: str) -> Iterator[None]:
     """Draw in the style of the page; letters that matplotlib's own font lacks are shown by the browser's."""
-    try:
+    with needs("matplotlib", "app"):
         from matplotlib import rc_context
-    except ImportError as error:
-        raise MissingDependencyError("matplotlib", "app") from error
     style: dict[Any, Any] = {**STYLE, "svg.hashsalt": name}
     with rc_context(style), warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Glyph .* missing from")
@@ -170,10 +168,8 @@ def _reduced(image: np.ndarray) -> np.ndarray:
 
 def _pixels(pixels: np.ndarray, alt: str, caption: str, width: int) -> Picture:
     """Return pixels as a picture of bounded size: PNG, or with some loss as WebP where that would be large."""
-    try:
+    with needs("pillow", "app"):
         from PIL import Image
-    except ImportError as error:
-        raise MissingDependencyError("pillow", "app") from error
     image, kind, content = Image.fromarray(pixels, "RGBA" if pixels.shape[2] == 4 else "RGB"), "png", io.BytesIO()
     image.save(content, "PNG", optimize=True)
     while content.tell() > LARGEST_PICTURE:

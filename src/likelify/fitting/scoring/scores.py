@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from likelify.data import Facts
-from likelify.errors import MissingDependencyError
+from likelify.errors import needs
 from likelify.fitting.figures import Unit
 from likelify.fitting.scoring.ranks import ranks
 from likelify.fitting.scoring.reference import HeldOut
@@ -157,10 +157,8 @@ class Scores:
             >>> Scores(np.array([-1.0, -2.0]), carried={"id": ["a", "b"]}).to_arrow().to_pylist()[1]
             {'item': 1, 'id': 'b', 'nats': -2.0}
         """
-        try:
+        with needs("pyarrow", "app"):
             import pyarrow as pa
-        except ImportError as error:
-            raise MissingDependencyError("pyarrow", "app") from error
         ours = self._named()
         columns: dict[str, Any] = {"item": pa.array(np.arange(self.first, self.first + len(self)))}
         # What an earlier scoring has written is not taken for this one's, even where this one writes no such column.

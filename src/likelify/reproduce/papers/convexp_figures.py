@@ -8,7 +8,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from likelify.errors import MissingDependencyError
+from likelify.errors import needs
 from likelify.fitting import recipes
 from likelify.reproduce.cell import Measuring
 from likelify.reproduce.drawing import Draw, Drawing
@@ -257,10 +257,8 @@ def _small() -> tuple[Tensor, Tensor]:
 
 def _photograph() -> Tensor:
     """Return a part of a photograph in grey, `(1, 104, 104)`."""
-    try:
+    with needs("scikit-learn", "app"):
         from sklearn.datasets import load_sample_image
-    except ImportError as error:
-        raise MissingDependencyError("scikit-learn", "app") from error
     import torch
 
     photo = torch.from_numpy(load_sample_image("flower.jpg")[ROWS, COLUMNS].mean(2) / 255)

@@ -15,7 +15,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from likelify.errors import ConfigError, MissingDependencyError, ShapeError, UnsupportedError, unknown_word
+from likelify.errors import ConfigError, ShapeError, UnsupportedError, needs, unknown_word
 from likelify.linalg.bounds import widest_dtype
 from likelify.linalg.graph import common_size
 from likelify.shapes import Shape, check_size
@@ -213,10 +213,8 @@ def assignments(costs: Sequence[Tensor]) -> list[Tensor]:
     Raises:
         MissingDependencyError: without SciPy.
     """
-    try:
+    with needs("scipy", "app"):
         from scipy.optimize import linear_sum_assignment
-    except ImportError as error:
-        raise MissingDependencyError("scipy", "app") from error
     return [torch.from_numpy(linear_sum_assignment(cost.numpy())[1]) for cost in costs]
 
 
