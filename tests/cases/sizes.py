@@ -401,8 +401,6 @@ SURJECTIONS: dict[str, Sized] = {
     "global_max_pool": image(lambda s: transforms.global_max_pool(s.image)),
     "upsample_nearest": image(lambda s: transforms.upsample_nearest(s.image, 2)),
     "ELU": image(lambda s: transforms.ELU()),
-    "celu": image(lambda s: transforms.celu(2.0)),
-    "selu": image(lambda s: transforms.selu()),
     "Abs": vector(lambda s: transforms.Abs(_noisy_net(s, 1))),
     "LeakyReLU": image(lambda s: lk.LeakyReLU(0.3)),
     "NoisyReLU": vector(lambda s: transforms.NoisyReLU(net=_noisy_net(s, 4))),
@@ -463,5 +461,5 @@ NO_LAYERS = {
     "with_steps",
     "with_log_det",
 }
-# Layers that a function of `SIZED` builds.
-BUILT = {"Cayley", "Householder"}
+# Layers that a function of `SIZED` builds, and functions that build one of it.
+BUILT = {"Cayley", "Householder", "celu", "selu"}

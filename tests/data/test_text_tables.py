@@ -106,7 +106,7 @@ def test_decimal_commas_are_a_fact_of_the_model(tmp_path):
 @pytest.mark.parametrize(
     ("cells", "said"),
     [
-        (["1 234,50", "2 345,00"], "has blanks or apostrophes between thousands.*1234.50"),
+        (["1 234,50", "2 345,00"], "has blanks or apostrophes between thousands.*(1234.50|2345.00)"),
         (["1\u202f234,50", "2\u00a0345,00"], "has blanks or apostrophes between thousands"),
         (["1'234.50", "2'345.00"], "has blanks or apostrophes between thousands"),
     ],

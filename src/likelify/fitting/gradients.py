@@ -29,6 +29,7 @@ class Gradients:
         place: the processes of the fit.
         items: of a batch of all processes together.
         conditional: give the labels to the model.
+        dims: of graphs their mean number of elements; see `Objective`.
 
     Attributes:
         matches: the flow is trained by flow matching.
@@ -45,9 +46,10 @@ class Gradients:
         *,
         items: int,
         conditional: bool,
+        dims: float | None = None,
     ) -> None:
         self.flow, self.optimizer, self.settings, self.place, self.items = flow, optimizer, settings, place, items
-        objective = Objective(flow, conditional=conditional)
+        objective = Objective(flow, conditional=conditional, dims=dims)
         self.matches, self.objective = objective.matches, place.join(objective)
         self.doubts: list[Doubt] = []
         self.recording = Recording(self._whole, flow, CudaTape(place.device), why_not=self._why_not_recorded())

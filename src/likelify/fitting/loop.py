@@ -23,6 +23,7 @@ from likelify.fitting.gradients import Gradients
 from likelify.fitting.interrupts import Interrupts
 from likelify.fitting.locks import locked
 from likelify.fitting.mapped import MappedRows, can_map
+from likelify.fitting.metrics import dims_of
 from likelify.fitting.preparing import begin, check_shares, initialize_layers
 from likelify.fitting.process import OneProcess, all_know, processes
 from likelify.fitting.settings import FitSettings
@@ -204,9 +205,8 @@ class _Fit:
         self.flow = flow
         self.feed = Feed(flow, source, settings, share=place.share)
         self.optimizer = build_optimizer(flow, settings)
-        self.gradients = Gradients(
-            flow, self.optimizer, settings, place, items=self.feed.batch_size, conditional=conditional
-        )
+        objective = {"conditional": conditional, "dims": dims_of(source)}
+        self.gradients = Gradients(flow, self.optimizer, settings, place, items=self.feed.batch_size, **objective)
         self.matches = self.gradients.matches
         self.state = FitState(flow, self.optimizer, settings)
         self.validation = Validation(source, settings, place, conditional=conditional, clock=self.state.clock)
@@ -286,7 +286,8 @@ class _Fit:
             return None
         batch = read_for(self.flow, self.source, "train", self.feed.indices(0))
         seed = derived_seed(self.settings.seed, "truncation", 0)
-        return measure_truncation(self.flow, batch, tol, conditional=self.conditional, seed=seed)
+        given = {"conditional": self.conditional, "seed": seed, "dims": dims_of(self.source)}
+        return measure_truncation(self.flow, batch, tol, **given)
 
     def _train(self) -> None:
         # Now that the layers are as they stay.

@@ -24,7 +24,7 @@ EVALUATION_SEED = 2**31 - 1
 USUAL = Draws()
 
 
-def bits_per_dim(log_prob: Tensor, dims: Tensor | int) -> Tensor:
+def bits_per_dim(log_prob: Tensor, dims: Tensor | float) -> Tensor:
     """Turn log-likelihoods in nats into bits per dimension: `-log p / (D ln 2)`.
 
     Args:
@@ -35,16 +35,23 @@ def bits_per_dim(log_prob: Tensor, dims: Tensor | int) -> Tensor:
         >>> bits_per_dim(torch.tensor([-6.9315]), 10)
         tensor([1.0000])
     """
-    if isinstance(dims, int):
+    if not isinstance(dims, Tensor):
         return -log_prob / (dims * math.log(2))
     double = torch.float64 if dims.device.type != "mps" else torch.float32
     return -log_prob / (dims.to(double) * math.log(2)).to(log_prob)
 
 
-def mean_dims(dims: Tensor) -> Tensor:
-    """Return the mean number of elements of items: graphs of all sizes are divided by the same.
+def dims_of(source: Source) -> float | None:
+    """Return the mean number of elements of the training items, if they are graphs of different sizes, else None.
 
-    So that their mean is that of log-likelihoods in nats in another unit, and is largest where that is.
+    A fit divides graphs of all sizes by the same, so that what it maximises is their likelihood in another unit.
+    """
+    graphs = source.graphs
+    return None if graphs is None else graphs.mean_nodes * math.prod(source.event_shape)
+
+
+def mean_dims(dims: Tensor) -> Tensor:
+    """Return the mean number of elements of items.
 
     Args:
         dims: of each item, `(items,)`.

@@ -11,7 +11,7 @@ from likelify.distributions import CentredNormal
 from likelify.door import admit
 from likelify.errors import UnsupportedError
 from likelify.fitting.mapped import log_likelihoods
-from likelify.fitting.metrics import bits_per_dim, mean_dims
+from likelify.fitting.metrics import bits_per_dim
 from likelify.fitting.process import OneProcess
 from likelify.fitting.settings import FitSettings
 from likelify.flows import Flow
@@ -24,6 +24,9 @@ class Objective(nn.Module):
     Args:
         flow: the model.
         conditional: give the labels to the model.
+        dims: elements of an item by which all are divided, as graphs of different sizes are by their mean (see
+            `metrics.dims_of`): what is minimised then is minus their log-likelihood in another unit. By default each
+            item is divided by its own.
 
     Attributes:
         matches: the last layer of the flow is trained by flow matching.
@@ -32,8 +35,9 @@ class Objective(nn.Module):
         UnsupportedError: if it is, and the base is no standard normal.
     """
 
-    def __init__(self, flow: Flow, *, conditional: bool = False) -> None:
+    def __init__(self, flow: Flow, *, conditional: bool = False, dims: float | None = None) -> None:
         super().__init__()
+        self.dims = dims
         self.flow = flow
         self.conditional = conditional
         self.matches = matching_layer(flow.transform) is not None
@@ -47,8 +51,7 @@ class Objective(nn.Module):
     def forward(self, batch: Batch) -> tuple[Tensor, Tensor]:
         """Draw the noise once; return the mean over the items in bits per dimension, and in nats without gradient.
 
-        Graphs of all sizes are divided by the same mean size, so that what is maximised is their likelihood. Of flow
-        matching it is the loss of an element, and again that, without gradient.
+        Of flow matching it is the loss of an element, and again that, without gradient.
         """
         if self.matches:
             x, context, _ = admit(self.flow, batch.x, batch.context(conditional=self.conditional))
@@ -56,7 +59,8 @@ class Objective(nn.Module):
             loss = batch.mean(losses / batch.dims().to(losses))
             return loss, loss.detach()
         nats = log_likelihoods(self.flow, batch, batch.context(conditional=self.conditional))
-        return batch.mean(bits_per_dim(nats, mean_dims(batch.dims()))), batch.mean(nats.detach())
+        bits = bits_per_dim(nats, batch.dims() if self.dims is None else self.dims)
+        return batch.mean(bits), batch.mean(nats.detach())
 
 
 def build_optimizer(flow: Flow, settings: FitSettings) -> torch.optim.Optimizer:

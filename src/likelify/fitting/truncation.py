@@ -28,7 +28,13 @@ def loosens(flow: Flow) -> bool:
 
 
 def measure_truncation(
-    flow: Flow, batch: Batch, exp_tol: float, *, conditional: bool = False, seed: int = 0
+    flow: Flow,
+    batch: Batch,
+    exp_tol: float,
+    *,
+    conditional: bool = False,
+    seed: int = 0,
+    dims: float | None = None,
 ) -> Truncation | None:
     """Compute the objective of a batch to a tolerance and in full, with the same noise, and what certificates allow.
 
@@ -38,11 +44,13 @@ def measure_truncation(
         exp_tol: the tolerance.
         conditional: give the labels to the model.
         seed: of the noise.
+        dims: as for `Objective`; by default the mean of the batch.
 
     Returns:
         None if no exponential was computed to another tolerance, as in a float format with a looser one.
     """
-    context, dims = batch.context(conditional=conditional), mean_dims(batch.dims())
+    context = batch.context(conditional=conditional)
+    dims = float(mean_dims(batch.dims())) if dims is None else dims
     # Of a batch that a layer maps first the gradient at the value is wanted too.
     x = batch.x.detach().requires_grad_() if batch.x.is_floating_point() else batch.x
     batch = replace(batch, x=x)
@@ -56,7 +64,7 @@ def measure_truncation(
     nats, bits = batch.mean(loose), batch.mean(bits_per_dim(loose, dims))
     log_det = sum(_log_det_error(action, batch, context) for action, _ in found)
     value, value_bits = _value_error(found, nats), _value_error(found, bits)
-    log_det_bits = log_det / (float(dims) * math.log(2))
+    log_det_bits = log_det / (dims * math.log(2))
     return Truncation(
         exp_tol=exp_tol,
         exponentials=len(found),

@@ -49,7 +49,7 @@ def test_tables_are_several_conditions(tmp_path):
         ({"sort": "Galla"}, "no word 'Galla'. Did you mean 'Gala'"),
         ({"seeds": 9}, "'seeds' = 9 in row 0 is no value that the model knows. It knows 0, 1, 2"),
         ({"seeds": "many"}, "'many' is no number"),
-        ({"day": 20148.5}, "'day' = 20148.5 in row 0 is no multiple of 1"),
+        ({"day": 20148.5}, "'20148.5' is no date as %d.%m.%Y writes it"),
         ({"both": 150}, "'both' follows from 'size', 'weight'; give these instead"),
         ({}, "Nothing is given"),
         ({"size": 5.0, "sort": ["Gala"]}, "equally long lists"),

@@ -14,7 +14,7 @@ from likelify.data import Facts, Items, Source, SourceOptions, SplitName, open_i
 from likelify.data.items import SourceItems
 from likelify.data.picture_items import PictureItems
 from likelify.data.tiles import TileItems
-from likelify.errors import ConfigError, DataError, RunError
+from likelify.errors import ConfigError, DataError, LikelifyError, RunError
 from likelify.fitting.files import make_folder
 from likelify.fitting.locks import locked
 from likelify.fitting.scoring.likelihoods import elements_of
@@ -230,7 +230,7 @@ def score_file(
                     parts.keep(number, tables)
             if not parts.done():
                 raise _no_items(scoring)
-        except BaseException:
+        except LikelifyError:
             if not parts.done():
                 parts.remove()
             raise
