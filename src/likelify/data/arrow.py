@@ -103,17 +103,9 @@ class ArrowFrame(Frame):
 
     def tables(self, names: Sequence[str], size: int) -> Iterator[pa.Table]:
         """Read columns in order as they are, in tables of so many rows but for the last."""
-        waiting: list[pa.RecordBatch] = []
-        count = 0
-        for batch in self.batches([self._raw[name] for name in names], 0):
-            waiting.append(batch)
-            count += len(batch)
-            while count >= size:
-                whole = pyarrow().Table.from_batches(waiting)
-                yield whole.slice(0, size).rename_columns(list(names))
-                waiting, count = whole.slice(size).to_batches(), count - size
-        if count:
-            yield pyarrow().Table.from_batches(waiting).rename_columns(list(names))
+        batches = self.batches([self._raw[name] for name in names], 0)
+        parts = (pyarrow().Table.from_batches([batch]).rename_columns(list(names)) for batch in batches)
+        return cut_tables(parts, size)
 
     def exact(self) -> list[str]:
         """Return the names of the columns whose numbers may have more digits than float64 has."""
@@ -282,6 +274,23 @@ class MemoryFrame(ArrowFrame):
             for batch in plain.combine_chunks().to_batches():
                 digest.update(batch.serialize())
         return digest.hexdigest()[:16]
+
+
+def cut_tables(tables: Iterable[pa.Table], size: int) -> Iterator[pa.Table]:
+    """Put tables together and cut them into such of so many rows, but for the last."""
+    pa = pyarrow()
+    waiting: list[pa.Table] = []
+    count = 0
+    for table in tables:
+        waiting.append(table)
+        count += len(table)
+        while count >= size:
+            whole = pa.concat_tables(waiting)
+            yield whole.slice(0, size).combine_chunks()
+            rest = whole.slice(size)
+            waiting, count = [rest], len(rest)
+    if count:
+        yield pa.concat_tables(waiting).combine_chunks()
 
 
 def without_dictionary(column: pa.ChunkedArray) -> pa.ChunkedArray:

@@ -107,8 +107,8 @@ class TextFrame(Frame):
                 )
             row = _first_row(start, delimiter, path)
             self.first = [plain_cell(cell) for cell in row.cells]
-            self.named = named or is_header(row.cells, _rows_behind(start.without(row.last), delimiter))
-            names = [printable(plain_cell(cell)) if self.named else "" for cell in row.cells]
+            self.named = named or _is_header(row.cells, _rows_behind(start.without(row.last), delimiter))
+            names = [printable(cell) if self.named else "" for cell in self.first]
             require_distinct(self.name, [name for name in names if name])
             self._header = start.first + row.last - 1 if self.named else start.first - 1
             self._table = Table(path, delimiter, [name or f"column {n}" for n, name in enumerate(names, 1)])
@@ -437,7 +437,7 @@ def _rows_behind(piece: Piece, delimiter: str) -> list[list[str]]:
     return rows
 
 
-def is_header(cells: list[str], behind: list[list[str]]) -> bool:
+def _is_header(cells: list[str], behind: list[list[str]]) -> bool:
     """Tell names from numbers.
 
     Names may be numbers: 0, 1, 2, ... as pandas calls the columns of an array, or years, if no row behind them is like

@@ -169,7 +169,7 @@ def check_columns(source: Source) -> None:
     """
     if found := dependent_columns(source):
         more = f", and {len(found) - NAMED} more" if len(found) > NAMED else ""
-        what, remedy = FOLLOWING.get(source.kind, FOLLOWING["table"])
+        what, remedy = FOLLOWING[source.kind]
         raise DataError(
             f"'{source.name}' has {what} that follow from others, so its {WORDS[source.kind][1]} have no density, and "
             f"a fit would only make the likelihood grow without end: {'; '.join(map(str, found[:NAMED]))}{more}. "

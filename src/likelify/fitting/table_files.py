@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from likelify.data.arrow import pyarrow
+from likelify.data.arrow import cut_tables, pyarrow
 from likelify.data.cells import as_cell
 
 if TYPE_CHECKING:
@@ -46,7 +46,7 @@ def write_tables(
         _write_csv(file, schema, tables, header=header)
         return
     with _writer(file, ending, schema, unique) as writer:
-        for table in _cut(tables):
+        for table in cut_tables(tables, ROWS):
             writer(table)
 
 
@@ -87,20 +87,3 @@ def _cells(column: pa.ChunkedArray) -> list[Any]:
     if pa.types.is_boolean(column.type):
         return [None if value is None else "true" if value else "false" for value in values]
     return [as_cell(value if value is None or isinstance(value, str) else str(value)) for value in values]
-
-
-def _cut(tables: Iterable[pa.Table]) -> Iterator[pa.Table]:
-    """Put tables together and cut them into such of `ROWS` rows, but for the last."""
-    pa = pyarrow()
-    waiting: list[pa.Table] = []
-    count = 0
-    for table in tables:
-        waiting.append(table)
-        count += len(table)
-        while count >= ROWS:
-            whole = pa.concat_tables(waiting)
-            yield whole.slice(0, ROWS).combine_chunks()
-            rest = whole.slice(ROWS)
-            waiting, count = [rest], len(rest)
-    if count:
-        yield pa.concat_tables(waiting).combine_chunks()

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from likelify.data.arrow import pyarrow
+from likelify.data.arrow import pyarrow, without_dictionary
 from likelify.data.encoding import UNSEEN, decimals_of, decode_column, in_steps
 from likelify.data.zones import of_clocks
 from likelify.schema import ColumnSchema, compute_functions, is_clock
@@ -135,7 +135,7 @@ def filled_column(known: pa.ChunkedArray, drawn: pa.ChunkedArray, gone: np.ndarr
 
     pc: Any = compute
     if pa.types.is_dictionary(drawn.type) and not pa.types.is_dictionary(known.type):
-        drawn = drawn.cast(drawn.type.value_type)
+        drawn = without_dictionary(drawn)
     typed = typed_column(drawn, known.type)
     # Where a narrow type has no room for what is drawn, the column is a wide one then.
     known = known if typed.type == known.type else known.cast(typed.type)

@@ -8,7 +8,7 @@ from pydantic import Field, model_validator
 
 from likelify import nets, transforms
 from likelify.zoo.images import ImageShape
-from likelify.zoo.mixers import ExponentialConfig
+from likelify.zoo.mixers import READ_BY_MIXING, ExponentialConfig
 from likelify.zoo.multiscale import StackConfig
 from likelify.zoo.registry import ReadBy, Size, register
 
@@ -31,7 +31,7 @@ class SylvesterConfig(ExponentialConfig, StackConfig):
 
     read_by: ClassVar[ReadBy] = {
         **StackConfig.read_by,
-        **dict.fromkeys(("norm_limit", "norm_bound", "mixing_kernel"), ("basis", ("convolution",))),
+        **dict.fromkeys(READ_BY_MIXING, ("basis", ("convolution",))),
         **dict.fromkeys(("basis", "reflections"), ("form", ("full", "without-generalization"))),
         "net_norm_limit": ("form", ("full", "without-basis")),
     }

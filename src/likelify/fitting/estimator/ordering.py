@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from likelify.data.arrow import pyarrow
+from likelify.data.arrow import pyarrow, without_dictionary
 from likelify.errors import DataError
 
 if TYPE_CHECKING:
@@ -53,9 +53,7 @@ def _numbers_of(column: pa.ChunkedArray, name: str) -> np.ndarray:
         counts = column.cast(pa.int32()) if narrow else column
         return counts.cast(pa.int64()).cast(pa.float64(), safe=False).to_numpy()
     try:
-        if types.is_dictionary(column.type):
-            column = column.cast(column.type.value_type)
-        coded = column.dictionary_encode().combine_chunks()
+        coded = without_dictionary(column).dictionary_encode().combine_chunks()
     except pa.ArrowNotImplementedError as error:
         raise DataError(
             f"The column '{name}' of the table is of the type {column.type}, which is neither numbers, words nor "

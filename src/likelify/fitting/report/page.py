@@ -74,8 +74,8 @@ def write_report(run: Run, file: Path | None = None, *, source: Source | None = 
     """
     place = run.path / REPORT if file is None else Path(file)
     check_place(run, place, force=force)
-    if file is None and place.exists() and not force:
-        _require_data(run, source, place)
+    if source is None and file is None and place.exists() and not force:
+        source = _data_of(run, place)
     # Names of files may hold bytes that are no letters.
     content = as_html(run, source=source).encode(errors="replace")
     make_folder(place.parent)
@@ -83,12 +83,10 @@ def write_report(run: Run, file: Path | None = None, *, source: Source | None = 
     return place
 
 
-def _require_data(run: Run, source: Source | None, place: Path) -> None:
-    """Refuse to replace a report by one without all that needs the data, where these are not there any more."""
-    if source is not None:
-        return
+def _data_of(run: Run, place: Path) -> Source:
+    """Open the data of a run, or refuse to replace a report by one without all that needs them."""
     try:
-        run.source()
+        return run.source()
     except LikelifyError as error:
         raise RunError(
             f"The data cannot be opened ({' '.join(str(error).split())}), and '{place}' may say more than a report "
