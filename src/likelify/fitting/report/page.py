@@ -89,8 +89,8 @@ def _data_of(run: Run, place: Path) -> Source:
         return run.source()
     except LikelifyError as error:
         raise RunError(
-            f"The data cannot be opened ({_sentence(error).removesuffix('.')}), and '{place}' may say more than a report "
-            "without them: it was left as it is. Make the new one elsewhere (-o), or replace it (--force)."
+            f"The data cannot be opened ({_sentence(error).removesuffix('.')}), and '{place}' may say more than a "
+            "report without them: it was left as it is. Make the new one elsewhere (-o), or replace it (--force)."
         ) from error
 
 
